@@ -18,76 +18,33 @@
 //!
 //! After all clients have disconnected, nothing is left: no record, no session, no subscription, no count.
 
+mod app;
 mod browser;
 mod history;
 mod hostile;
 mod members;
+mod socket;
+mod transport;
 
-use super::testing::{Peer, World, client_frame, raw_message, raw_texts, websocket_texts};
+use super::testing::{World, raw_message};
 use super::tls::client::{self, TlsClient};
-use crate::app::{Answer, Application, Context, Error, Event, LaterDecision, Registrar};
+use crate::app::Application;
 use crate::config::{Config, ListenKind};
-use crate::event::path::Path;
 use crate::metrics::Counter;
 use crate::protocol::testing::{Random, fuzz};
-use crate::protocol::websocket::frame::Opcode;
+use app::SimApp;
 use browser::Browser;
 use rustls::ProtocolVersion;
 use rustls::version::{TLS12, TLS13};
+use socket::SimSocket;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
+use transport::SimTransport;
 
 /// The paths of the simulation. Subscriptions to those from [`FIRST_LATER`] on are decided late.
 const PATHS: [&str; 5] = ["/now/a", "/now/b", "/now/c/d", "/later/a", "/later/b"];
 const FIRST_LATER: usize = 3;
-
-type Promises = Arc<Mutex<Vec<LaterDecision>>>;
-
-/// The application of the simulation. It broadcasts every event to the event's path.
-struct SimApp(Promises);
-
-impl Application for SimApp {
-    fn name(&self) -> &str {
-        "sim"
-    }
-
-    fn register(&self, registrar: &mut Registrar) -> Result<(), Error> {
-        let promises = Arc::clone(&self.0);
-        registrar.event("/now").children().handler(broadcast).register()?;
-        let later = registrar.event("/later").children().handler(broadcast);
-        later
-            .on(move |cx, subscription| {
-                let (decision, promise) = subscription.later(cx);
-                promises.lock().unwrap().push(promise);
-                decision
-            })
-            .register()
-    }
-}
-
-fn broadcast(cx: &mut Context<'_>, event: Event<'_>) -> Answer {
-    let path = Path::parse(&[event.path, event.extra].concat()).unwrap();
-    cx.broadcast(&path, event.data);
-    Answer::ok()
-}
-
-/// The transport of a client.
-enum SimTransport {
-    Raw(SimSocket),
-    WebSocket(SimSocket),
-    Http(Browser),
-}
-
-/// A connection, and the output that its client has not sent yet.
-struct SimSocket {
-    peer: Peer,
-    reads: bool,
-    /// The bytes as they are sent: records, if the client speaks TLS.
-    unsent: Vec<u8>,
-    /// The client's side of TLS.
-    tls: Option<TlsClient>,
-}
 
 /// A client, and its state in the model.
 struct SimClient {
@@ -108,7 +65,7 @@ struct Simulation {
     /// The listeners take TLS too.
     takes_tls: bool,
     clients: Vec<SimClient>,
-    promises: Promises,
+    app: SimApp,
     /// The broadcasts of this phase: path, sender, number.
     broadcasts: Vec<(usize, usize, u64)>,
     number: u64,
@@ -117,7 +74,7 @@ struct Simulation {
 #[test]
 fn random_clients_receive_what_the_model_expects_and_leave_nothing_behind() {
     fuzz(|random| {
-        let promises = Promises::default();
+        let app = SimApp::default();
         // The rings have the smallest allowed size, which makes most messages wait for room.
         // In half of the runs, a connection may cause only a few messages that wait before it is paused.
         let mesh_overflow_bytes_max = if random.once_in(2) { 64 << 10 } else { 16 << 20 };
@@ -130,12 +87,12 @@ fn random_clients_receive_what_the_model_expects_and_leave_nothing_behind() {
             ..Config::default()
         };
         let shards = 1 + random.below(3);
-        let apps: Vec<Arc<dyn Application>> = vec![Arc::new(SimApp(Arc::clone(&promises)))];
+        let apps: Vec<Arc<dyn Application>> = vec![Arc::new(app.clone())];
         let takes_tls = random.once_in(2);
         let kind = if takes_tls { ListenKind::Either } else { ListenKind::Plain };
         let world = client::world(shards, kind, config, apps);
         let mut sim =
-            Simulation { world, takes_tls, clients: Vec::new(), promises, broadcasts: Vec::new(), number: 0 };
+            Simulation { world, takes_tls, clients: Vec::new(), app, broadcasts: Vec::new(), number: 0 };
         for _ in 0..1 + random.below(12) {
             sim.run_phase(random);
         }
@@ -197,7 +154,7 @@ impl Simulation {
         let version = if random.once_in(2) { &TLS12 } else { &TLS13 };
         let mut tls = TlsClient::connect_with(&mut self.world, shard, &[version]);
         greet(&mut tls, &mut self.world);
-        SimSocket { peer: tls.peer, reads: true, unsent: Vec::new(), tls: Some(tls) }
+        SimSocket::with_tls(tls)
     }
 
     /// Connects somebody who leaves during the handshake, or says nothing more.
@@ -217,7 +174,7 @@ impl Simulation {
         let shard = random.below(self.world.shards.len());
         match random.below(10) {
             0..=2 => return self.world.turn(shard),
-            3 => return self.decide(random),
+            3 => return self.app.decide_one(random),
             _ if self.clients.is_empty() => return,
             _ => {}
         }
@@ -230,14 +187,8 @@ impl Simulation {
             0..=7 => self.subscribe(index, path),
             8..=12 => self.unsubscribe(index, path),
             13..=22 => self.broadcast(index, path),
-            23..=36 => self.send_some(index, random),
-            37 => match &mut self.clients[index].transport {
-                SimTransport::Raw(socket) | SimTransport::WebSocket(socket) => {
-                    socket.reads ^= true;
-                    self.world.set_reading(socket.peer, socket.reads);
-                }
-                SimTransport::Http(browser) => browser.toggle_reading(&mut self.world, random),
-            },
+            23..=36 => self.clients[index].transport.send_some(&mut self.world, random),
+            37 => self.clients[index].transport.toggle_reading(&mut self.world, random),
             38 => self.queue_event(index, "/qio/ping:0=null"),
             39 if random.once_in(2) => self.change_key(index),
             _ => self.leave(index, random),
@@ -266,11 +217,7 @@ impl Simulation {
     }
 
     fn queue_event(&mut self, index: usize, text: &str) {
-        match &mut self.clients[index].transport {
-            SimTransport::Raw(socket) => socket.queue(&raw_message(text)),
-            SimTransport::WebSocket(socket) => socket.queue(&client_frame(Opcode::Text, text.as_bytes())),
-            SimTransport::Http(browser) => browser.queue_event(text),
-        }
+        self.clients[index].transport.queue_event(text);
     }
 
     /// Has a client change its key, and ask for another one of the server, if it speaks TLS 1.3.
@@ -287,21 +234,11 @@ impl Simulation {
         }
     }
 
-    /// Sends a piece of random length of the client's unsent output.
-    fn send_some(&mut self, index: usize, random: &mut Random) {
-        match &mut self.clients[index].transport {
-            SimTransport::Raw(socket) | SimTransport::WebSocket(socket) => {
-                socket.send_some(&mut self.world, random)
-            }
-            SimTransport::Http(browser) => browser.send_some(&mut self.world, random),
-        }
-    }
-
     /// Disconnects a client after all of its output has been sent.
     fn leave(&mut self, index: usize, random: &mut Random) {
-        self.send_all(index);
         let world = &mut self.world;
         let client = &mut self.clients[index];
+        client.transport.send_all(world);
         client.has_left = true;
         let socket = match &mut client.transport {
             SimTransport::Raw(socket) | SimTransport::WebSocket(socket) => socket,
@@ -324,13 +261,6 @@ impl Simulation {
         }
     }
 
-    fn send_all(&mut self, index: usize) {
-        match &mut self.clients[index].transport {
-            SimTransport::Raw(socket) | SimTransport::WebSocket(socket) => socket.send_all(&mut self.world),
-            SimTransport::Http(browser) => browser.send_all(&mut self.world),
-        }
-    }
-
     /// Breaks some connections of HTTP clients, which continue on new ones. The shards must be idle.
     fn break_some(&mut self, random: &mut Random) {
         for client in self.clients.iter_mut().filter(|client| !client.has_left) {
@@ -342,40 +272,19 @@ impl Simulation {
         self.world.run_until_idle();
     }
 
-    fn decide(&mut self, random: &mut Random) {
-        let mut promises = self.promises.lock().unwrap();
-        if !promises.is_empty() {
-            let which = random.below(promises.len());
-            let promise = promises.swap_remove(which);
-            drop(promises);
-            promise.decide(true).unwrap();
-        }
-    }
-
     /// Sends everything, makes the pending decisions, and runs the shards until all clients have received their output.
     fn drain(&mut self) {
         self.world.shards.iter_mut().for_each(|shard| shard.kernel_mut().delays_shutdowns = false);
-        for index in
-            (0..self.clients.len()).filter(|index| !self.clients[*index].has_left).collect::<Vec<_>>()
-        {
-            self.send_all(index);
-            match &mut self.clients[index].transport {
-                SimTransport::Raw(socket) | SimTransport::WebSocket(socket) => {
-                    socket.resume_reading(&mut self.world)
-                }
-                SimTransport::Http(browser) => browser.resume_reading(&mut self.world),
-            }
-        }
-        self.world.run_until_idle();
-        while let Some(promise) = { self.promises.lock().unwrap().pop() } {
-            promise.decide(true).unwrap();
-            self.world.run_until_idle();
-        }
-        self.world.run_until_idle();
-        // Polling clients fetch their remaining output, until a request of theirs is held.
+        let world = &mut self.world;
         for client in self.clients.iter_mut().filter(|client| !client.has_left) {
-            let SimTransport::Http(browser) = &mut client.transport else { continue };
-            browser.poll_until_held(&mut self.world);
+            client.transport.send_all(world);
+            client.transport.resume_reading(world);
+        }
+        world.run_until_idle();
+        self.app.decide_all(world);
+        world.run_until_idle();
+        for client in self.clients.iter_mut().filter(|client| !client.has_left) {
+            client.transport.fetch_rest(world);
         }
     }
 
@@ -432,11 +341,7 @@ impl Simulation {
 
     /// Takes the broadcasts that a client received in this phase, by path.
     fn take_broadcasts(&mut self, index: usize) -> BTreeMap<usize, Vec<u64>> {
-        let texts = match &mut self.clients[index].transport {
-            SimTransport::WebSocket(socket) => websocket_texts(&socket.take_bytes(&mut self.world)),
-            SimTransport::Raw(socket) => raw_texts(&socket.take_bytes(&mut self.world)),
-            SimTransport::Http(browser) => browser.take_events(&mut self.world),
-        };
+        let texts = self.clients[index].transport.take_texts(&mut self.world);
         let mut received: BTreeMap<usize, Vec<u64>> = BTreeMap::new();
         for text in texts {
             let (path, data) = text.split_once(":0=").expect("an event without a callback");
@@ -454,12 +359,8 @@ impl Simulation {
 
     fn finish(mut self) {
         for client in &mut self.clients {
-            match &mut client.transport {
-                SimTransport::Raw(socket) | SimTransport::WebSocket(socket) if !client.has_left => {
-                    self.world.end_stream(socket.peer);
-                }
-                SimTransport::Raw(_) | SimTransport::WebSocket(_) => {}
-                SimTransport::Http(browser) => browser.close_connections(&mut self.world),
+            if !client.has_left || client.transport.is_http() {
+                client.transport.close(&mut self.world);
             }
         }
         self.world.run_until_idle();
@@ -471,46 +372,5 @@ impl Simulation {
         assert_eq!(count(Counter::Subscribes), count(Counter::Unsubscribes));
         assert_eq!(count(Counter::ConnectionsAccepted), count(Counter::ConnectionsClosed));
         assert_eq!(count(Counter::TimeoutsMessage) + count(Counter::ClosesSlow), 0);
-    }
-}
-
-impl SimSocket {
-    fn new(peer: Peer) -> SimSocket {
-        SimSocket { peer, reads: true, unsent: Vec::new(), tls: None }
-    }
-
-    /// Queues bytes of the protocol to be sent.
-    fn queue(&mut self, bytes: &[u8]) {
-        match &mut self.tls {
-            Some(tls) => self.unsent.extend(tls.seal(bytes)),
-            None => self.unsent.extend_from_slice(bytes),
-        }
-    }
-
-    /// Takes the bytes of the protocol that the client has received.
-    fn take_bytes(&mut self, world: &mut World) -> Vec<u8> {
-        match &mut self.tls {
-            Some(tls) => tls.handle(world),
-            None => world.take_bytes(self.peer),
-        }
-    }
-
-    fn send_some(&mut self, world: &mut World, random: &mut Random) {
-        let len = random.below(self.unsent.len() + 1);
-        let piece: Vec<u8> = self.unsent.drain(..len).collect();
-        if !piece.is_empty() {
-            world.send_bytes(self.peer, &piece);
-        }
-    }
-
-    fn send_all(&mut self, world: &mut World) {
-        if !self.unsent.is_empty() {
-            world.send_bytes(self.peer, &std::mem::take(&mut self.unsent));
-        }
-    }
-
-    fn resume_reading(&mut self, world: &mut World) {
-        self.reads = true;
-        world.set_reading(self.peer, true);
     }
 }

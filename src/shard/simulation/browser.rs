@@ -1,6 +1,6 @@
 //! An HTTP client of the simulation: one session on several connections.
 
-use super::SimSocket;
+use super::socket::SimSocket;
 use crate::protocol::testing::Random;
 use crate::shard::testing::World;
 use std::collections::{BTreeMap, VecDeque};
@@ -165,8 +165,7 @@ impl Browser {
             self.stream.as_mut()
         };
         if let Some(HttpConnection { socket, .. }) = connection {
-            socket.reads ^= true;
-            world.set_reading(socket.peer, socket.reads);
+            socket.toggle_reading(world);
         }
     }
 

@@ -5,17 +5,16 @@
 //! position, and accepts nothing but the next event, or the news that events were lost. At the end of a phase, everybody who
 //! is subscribed has received all events, and the events of one sender have ascending numbers.
 
-use super::browser::Browser;
-use super::{Promises, SimApp, SimSocket, SimTransport};
+use super::app::SimApp;
+use super::transport::SimTransport;
 use crate::app::Application;
 use crate::config::Config;
 use crate::event::path::Path;
 use crate::history::{HistoryBounds, Position, ReplayFrom};
 use crate::metrics::{Counter, RuleCounter};
 use crate::protocol::testing::{Random, fuzz};
-use crate::protocol::websocket::frame::Opcode;
 use crate::rules::{Access, Rule};
-use crate::shard::testing::{World, client_frame, raw_message, raw_texts, websocket_texts};
+use crate::shard::testing::World;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -78,7 +77,7 @@ impl View {
 struct Model {
     world: World,
     phones: Vec<Phone>,
-    promises: Promises,
+    app: SimApp,
     /// The data of each event, by path, epoch and number.
     events: BTreeMap<(usize, String, u64), String>,
     /// The numbers of events, by path and data.
@@ -154,12 +153,12 @@ fn random_clients_recover_in_both_ways() {
 
 impl Model {
     fn new(shards: usize, config: Config) -> Model {
-        let promises = Promises::default();
-        let apps: Vec<Arc<dyn Application>> = vec![Arc::new(SimApp(Arc::clone(&promises)))];
+        let app = SimApp::default();
+        let apps: Vec<Arc<dyn Application>> = vec![Arc::new(app.clone())];
         Model {
             world: World::with_config(shards, config, apps),
             phones: Vec::new(),
-            promises,
+            app,
             events: BTreeMap::new(),
             numbers: BTreeMap::new(),
             unnumbered: Vec::new(),
@@ -204,7 +203,7 @@ impl Model {
         let shard = random.below(self.world.shards.len());
         match random.below(10) {
             0..=2 => return self.world.turn(shard),
-            3 => return self.decide(random),
+            3 => return self.app.decide_one(random),
             _ => {}
         }
         let index = random.below(self.phones.len());
@@ -217,36 +216,18 @@ impl Model {
             10..=22 => self.broadcast(index, path, random),
             23..=34 => self.send_some(index, random),
             // The responses to polls may come in another order: they are read at the end of the phase.
-            35 | 36 if matches!(self.phones[index].transport, Some(SimTransport::Http(_))) => {}
+            35 | 36 if self.connected(index).0.is_http() => {}
             35 | 36 => self.receive(index),
-            37 | 38 => match self.phones[index].transport.as_mut().expect("it is connected") {
-                SimTransport::Raw(socket) | SimTransport::WebSocket(socket) => {
-                    socket.reads ^= true;
-                    self.world.set_reading(socket.peer, socket.reads);
-                }
-                SimTransport::Http(browser) => browser.toggle_reading(&mut self.world, random),
-            },
+            37 | 38 => {
+                let (transport, world) = self.connected(index);
+                transport.toggle_reading(world, random);
+            }
             _ => self.disconnect(index, random),
         }
     }
 
     fn connect(&mut self, index: usize, random: &mut Random) {
-        let shard = random.below(self.world.shards.len());
-        let transport = match random.below(4) {
-            0 => SimTransport::WebSocket(SimSocket::new(self.world.connect_websocket(shard))),
-            1 => {
-                let browser = Browser::open(&mut self.world, random);
-                if !browser.ordered {
-                    // The order of its events is not known.
-                    let mut browser = browser;
-                    browser.leave(&mut self.world, random);
-                    browser.close_connections(&mut self.world);
-                    return;
-                }
-                SimTransport::Http(browser)
-            }
-            _ => SimTransport::Raw(SimSocket::new(self.world.connect_raw(shard))),
-        };
+        let Some(transport) = SimTransport::connect_ordered(&mut self.world, random) else { return };
         self.phones[index].transport = Some(transport);
     }
 
@@ -280,96 +261,52 @@ impl Model {
             Request::On(Wish::Since(at)) => format!("/qio/on:{id}=[\"{name}\",1,{{\"since\":\"{at}\"}}]"),
         };
         self.phones[index].requests.insert(id, (path, request));
-        self.queue_event(index, &text);
+        self.connected(index).0.queue_event(&text);
     }
 
     fn broadcast(&mut self, index: usize, path: usize, random: &mut Random) {
         self.next_event += 1;
         // Some are so long that a replay takes several pieces.
-        let is_http = matches!(self.phones[index].transport, Some(SimTransport::Http(_)));
+        let is_http = self.connected(index).0.is_http();
         let len = if !is_http && random.once_in(self.long_once_in) {
             random.below(40_000)
         } else {
             random.below(20)
         };
         let data = format!("\"{index}.{}.{}\"", self.next_event, "x".repeat(len));
-        self.queue_event(index, &format!("{}:0={data}", PATHS[path]));
-    }
-
-    fn queue_event(&mut self, index: usize, text: &str) {
-        match self.phones[index].transport.as_mut().expect("it is connected") {
-            SimTransport::Raw(socket) => socket.queue(&raw_message(text)),
-            SimTransport::WebSocket(socket) => socket.queue(&client_frame(Opcode::Text, text.as_bytes())),
-            SimTransport::Http(browser) => browser.queue_event(text),
-        }
+        self.connected(index).0.queue_event(&format!("{}:0={data}", PATHS[path]));
     }
 
     fn send_some(&mut self, index: usize, random: &mut Random) {
-        match self.phones[index].transport.as_mut().expect("it is connected") {
-            SimTransport::Raw(socket) | SimTransport::WebSocket(socket) => {
-                socket.send_some(&mut self.world, random)
-            }
-            SimTransport::Http(browser) => browser.send_some(&mut self.world, random),
-        }
+        let (transport, world) = self.connected(index);
+        transport.send_some(world, random);
+    }
+
+    /// The transport of a client that is connected.
+    fn connected(&mut self, index: usize) -> (&mut SimTransport, &mut World) {
+        (self.phones[index].transport.as_mut().expect("it is connected"), &mut self.world)
     }
 
     /// The client is gone, with everything that it has not received.
     fn disconnect(&mut self, index: usize, random: &mut Random) {
         let phone = &mut self.phones[index];
-        match phone.transport.take().expect("it is connected") {
-            SimTransport::Raw(socket) | SimTransport::WebSocket(socket) => {
-                // What was sent to it before may still be in its socket, and is not seen any more.
-                if random.once_in(2) {
-                    self.world.end_stream(socket.peer);
-                } else {
-                    self.world.reset(socket.peer);
-                }
-            }
-            SimTransport::Http(mut browser) => {
-                browser.leave(&mut self.world, random);
-                browser.close_connections(&mut self.world);
-            }
-        }
+        let transport = phone.transport.take().expect("it is connected");
         phone.lose_connection();
-        self.world.run_until_idle();
-        self.world.shards.iter_mut().for_each(|shard| shard.kernel_mut().unread_output.clear());
-    }
-
-    fn decide(&mut self, random: &mut Random) {
-        let mut promises = self.promises.lock().unwrap();
-        if !promises.is_empty() {
-            let which = random.below(promises.len());
-            let promise = promises.swap_remove(which);
-            drop(promises);
-            promise.decide(true).unwrap();
-        }
+        transport.lose(&mut self.world, random);
     }
 
     fn drain(&mut self) {
-        for index in 0..self.phones.len() {
-            match &mut self.phones[index].transport {
-                Some(SimTransport::Raw(socket) | SimTransport::WebSocket(socket)) => {
-                    socket.send_all(&mut self.world);
-                    socket.resume_reading(&mut self.world);
-                }
-                Some(SimTransport::Http(browser)) => {
-                    browser.send_all(&mut self.world);
-                    browser.resume_reading(&mut self.world);
-                }
-                None => {}
-            }
+        let world = &mut self.world;
+        for transport in self.phones.iter_mut().filter_map(|phone| phone.transport.as_mut()) {
+            transport.send_all(world);
+            transport.resume_reading(world);
         }
-        self.world.run_until_idle();
-        while let Some(promise) = { self.promises.lock().unwrap().pop() } {
-            promise.decide(true).unwrap();
-            self.world.run_until_idle();
-        }
-        self.world.run_until_idle();
+        world.run_until_idle();
+        self.app.decide_all(world);
+        world.run_until_idle();
         for index in 0..self.phones.len() {
-            if let Some(SimTransport::Http(browser)) = &mut self.phones[index].transport {
-                browser.poll_until_held(&mut self.world);
-            }
-            if self.phones[index].transport.is_some() {
+            if let Some(transport) = &mut self.phones[index].transport {
+                transport.fetch_rest(&mut self.world);
                 self.receive(index);
             }
         }
@@ -378,11 +315,8 @@ impl Model {
 
     /// Handles what a client has received.
     fn receive(&mut self, index: usize) {
-        let texts = match self.phones[index].transport.as_mut().expect("it is connected") {
-            SimTransport::WebSocket(socket) => websocket_texts(&socket.take_bytes(&mut self.world)),
-            SimTransport::Raw(socket) => raw_texts(&socket.take_bytes(&mut self.world)),
-            SimTransport::Http(browser) => browser.take_events(&mut self.world),
-        };
+        let (transport, world) = self.connected(index);
+        let texts = transport.take_texts(world);
         for text in texts {
             self.received(index, &text);
         }
@@ -541,14 +475,8 @@ impl Model {
         let counted: u64 =
             self.world.states().map(|state| of_rules(state, RuleCounter::RecoveriesComplete)).sum();
         assert!(counted >= self.complete, "{counted} complete recoveries were counted");
-        for phone in &mut self.phones {
-            match &mut phone.transport {
-                Some(SimTransport::Raw(socket) | SimTransport::WebSocket(socket)) => {
-                    self.world.end_stream(socket.peer);
-                }
-                Some(SimTransport::Http(browser)) => browser.close_connections(&mut self.world),
-                None => {}
-            }
+        for transport in self.phones.iter_mut().filter_map(|phone| phone.transport.as_mut()) {
+            transport.close(&mut self.world);
         }
         self.world.run_until_idle();
         self.world.run_seconds(75);

@@ -5,8 +5,8 @@
 //! end of a phase, all of these lists are those that the shard keeps, and the members that are connected are the subscribers
 //! of the path on all shards, with their users. Members that are absent are gone after the setting `members-linger`.
 
-use super::browser::Browser;
-use super::{Promises, SimApp, SimSocket, SimTransport};
+use super::app::SimApp;
+use super::transport::SimTransport;
 use crate::app::Application;
 use crate::config::{AuthMode, Config};
 use crate::event::path::Path;
@@ -15,11 +15,10 @@ use crate::identity::testing::TestSigner;
 use crate::identity::{Algorithm, KeySet, TokenPolicy};
 use crate::metrics::{Counter, Gauge};
 use crate::protocol::testing::{Random, fuzz};
-use crate::protocol::websocket::frame::Opcode;
 use crate::rules::{Access, Rule, RuleSet};
 use crate::shard::auth::{AuthParts, VerifyJob, VerifyTokens};
 use crate::shard::messages::ControlMessage;
-use crate::shard::testing::{World, client_frame, raw_message, raw_texts, websocket_texts};
+use crate::shard::testing::World;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -92,7 +91,7 @@ type Members = BTreeMap<String, (Value, Value)>;
 struct Model {
     world: World,
     people: Vec<Person>,
-    promises: Promises,
+    app: SimApp,
     signer: TestSigner,
     config: Config,
     next_callback: u64,
@@ -169,15 +168,15 @@ fn random_clients_get_lists_changes_and_counts() {
 
 impl Model {
     fn new(shards: usize, config: Config) -> Model {
-        let promises = Promises::default();
-        let apps: Vec<Arc<dyn Application>> = vec![Arc::new(SimApp(Arc::clone(&promises)))];
+        let app = SimApp::default();
+        let apps: Vec<Arc<dyn Application>> = vec![Arc::new(app.clone())];
         let signer = TestSigner::new(Algorithm::Hs256);
         let keys = Arc::new(KeySet::new([signer.verifier("fast")], TokenPolicy::default()));
         let auth = AuthParts { keys, verifier: Arc::new(NoJobs), asks: None };
         Model {
             world: World::with_auth(shards, config.clone(), apps, auth),
             people: Vec::new(),
-            promises,
+            app,
             signer,
             config,
             next_callback: 0,
@@ -215,7 +214,7 @@ impl Model {
         let shard = random.below(self.world.shards.len());
         match random.below(10) {
             0..=2 => return self.world.turn(shard),
-            3 => return self.decide(random),
+            3 => return self.app.decide_one(random),
             _ => {}
         }
         let index = random.below(self.people.len());
@@ -229,35 +228,19 @@ impl Model {
             17..=31 => self.send_some(index, random),
             32 => self.world.advance(Duration::from_millis(random.next() % 300)),
             // The responses to polls may come in another order: they are read at the end of the phase.
-            33 | 34 if matches!(self.people[index].transport, Some(SimTransport::Http(_))) => {}
+            33 | 34 if self.connected(index).0.is_http() => {}
             33 | 34 => self.receive(index),
-            35 | 36 => match self.people[index].transport.as_mut().expect("it is connected") {
-                SimTransport::Raw(socket) | SimTransport::WebSocket(socket) => {
-                    socket.reads ^= true;
-                    self.world.set_reading(socket.peer, socket.reads);
-                }
-                SimTransport::Http(browser) => browser.toggle_reading(&mut self.world, random),
-            },
+            35 | 36 => {
+                let (transport, world) = self.connected(index);
+                transport.toggle_reading(world, random);
+            }
             37 => self.ask(index, path, Request::Read, ""),
             _ => self.disconnect(index, random),
         }
     }
 
     fn connect(&mut self, index: usize, random: &mut Random) {
-        let shard = random.below(self.world.shards.len());
-        let transport = match random.below(4) {
-            0 => SimTransport::WebSocket(SimSocket::new(self.world.connect_websocket(shard))),
-            1 => {
-                let mut browser = Browser::open(&mut self.world, random);
-                if !browser.ordered {
-                    // The order of its events is not known.
-                    browser.leave(&mut self.world, random);
-                    return browser.close_connections(&mut self.world);
-                }
-                SimTransport::Http(browser)
-            }
-            _ => SimTransport::Raw(SimSocket::new(self.world.connect_raw(shard))),
-        };
+        let Some(transport) = SimTransport::connect_ordered(&mut self.world, random) else { return };
         self.people[index].transport = Some(transport);
         if random.once_in(2) {
             self.authenticate(index, random);
@@ -312,52 +295,26 @@ impl Model {
             Request::Auth => format!("/qio/auth:{id}=\"{text}\""),
         };
         self.people[index].requests.insert(id, (path, request));
-        match self.people[index].transport.as_mut().expect("it is connected") {
-            SimTransport::Raw(socket) => socket.queue(&raw_message(&event)),
-            SimTransport::WebSocket(socket) => socket.queue(&client_frame(Opcode::Text, event.as_bytes())),
-            SimTransport::Http(browser) => browser.queue_event(&event),
-        }
+        self.connected(index).0.queue_event(&event);
     }
 
     fn send_some(&mut self, index: usize, random: &mut Random) {
-        match self.people[index].transport.as_mut().expect("it is connected") {
-            SimTransport::Raw(socket) | SimTransport::WebSocket(socket) => {
-                socket.send_some(&mut self.world, random)
-            }
-            SimTransport::Http(browser) => browser.send_some(&mut self.world, random),
-        }
+        let (transport, world) = self.connected(index);
+        transport.send_some(world, random);
+    }
+
+    /// The transport of a client that is connected.
+    fn connected(&mut self, index: usize) -> (&mut SimTransport, &mut World) {
+        (self.people[index].transport.as_mut().expect("it is connected"), &mut self.world)
     }
 
     /// The client is gone, with everything that it has not received.
     fn disconnect(&mut self, index: usize, random: &mut Random) {
         let person = &mut self.people[index];
-        match person.transport.take().expect("it is connected") {
-            SimTransport::Raw(socket) | SimTransport::WebSocket(socket) => {
-                if random.once_in(2) {
-                    self.world.end_stream(socket.peer);
-                } else {
-                    self.world.reset(socket.peer);
-                }
-            }
-            SimTransport::Http(mut browser) => {
-                browser.leave(&mut self.world, random);
-                browser.close_connections(&mut self.world);
-            }
-        }
+        let transport = person.transport.take().expect("it is connected");
         person.requests.clear();
         person.views = vec![View::default(); PATHS.len()];
-        self.world.run_until_idle();
-        self.world.shards.iter_mut().for_each(|shard| shard.kernel_mut().unread_output.clear());
-    }
-
-    fn decide(&mut self, random: &mut Random) {
-        let mut promises = self.promises.lock().unwrap();
-        if !promises.is_empty() {
-            let which = random.below(promises.len());
-            let promise = promises.swap_remove(which);
-            drop(promises);
-            promise.decide(true).unwrap();
-        }
+        transport.lose(&mut self.world, random);
     }
 
     /// Has everything handled that clients have sent, and tells all changes. A list that is made anew comes after the count.
@@ -368,30 +325,17 @@ impl Model {
     }
 
     fn drain(&mut self) {
-        for person in &mut self.people {
-            match &mut person.transport {
-                Some(SimTransport::Raw(socket) | SimTransport::WebSocket(socket)) => {
-                    socket.send_all(&mut self.world);
-                    socket.resume_reading(&mut self.world);
-                }
-                Some(SimTransport::Http(browser)) => {
-                    browser.send_all(&mut self.world);
-                    browser.resume_reading(&mut self.world);
-                }
-                None => {}
-            }
+        let world = &mut self.world;
+        for transport in self.people.iter_mut().filter_map(|person| person.transport.as_mut()) {
+            transport.send_all(world);
+            transport.resume_reading(world);
         }
-        self.world.run_until_idle();
-        while let Some(promise) = { self.promises.lock().unwrap().pop() } {
-            promise.decide(true).unwrap();
-            self.world.run_until_idle();
-        }
-        self.world.run_until_idle();
+        world.run_until_idle();
+        self.app.decide_all(world);
+        world.run_until_idle();
         for index in 0..self.people.len() {
-            if let Some(SimTransport::Http(browser)) = &mut self.people[index].transport {
-                browser.poll_until_held(&mut self.world);
-            }
-            if self.people[index].transport.is_some() {
+            if let Some(transport) = &mut self.people[index].transport {
+                transport.fetch_rest(&mut self.world);
                 self.receive(index);
             }
         }
@@ -420,11 +364,8 @@ impl Model {
 
     /// Handles what a client has received.
     fn receive(&mut self, index: usize) {
-        let texts = match self.people[index].transport.as_mut().expect("it is connected") {
-            SimTransport::WebSocket(socket) => websocket_texts(&socket.take_bytes(&mut self.world)),
-            SimTransport::Raw(socket) => raw_texts(&socket.take_bytes(&mut self.world)),
-            SimTransport::Http(browser) => browser.take_events(&mut self.world),
-        };
+        let (transport, world) = self.connected(index);
+        let texts = transport.take_texts(world);
         for text in texts {
             let (name, data) = text.split_once(":0=").unwrap_or_else(|| panic!("{text} is no event"));
             if let Some(id) = name.strip_prefix("/qio/callback/") {
@@ -584,14 +525,8 @@ impl Model {
     }
 
     fn finish(mut self) {
-        for person in &mut self.people {
-            match &mut person.transport {
-                Some(SimTransport::Raw(socket) | SimTransport::WebSocket(socket)) => {
-                    self.world.end_stream(socket.peer);
-                }
-                Some(SimTransport::Http(browser)) => browser.close_connections(&mut self.world),
-                None => {}
-            }
+        for transport in self.people.iter_mut().filter_map(|person| person.transport.as_mut()) {
+            transport.close(&mut self.world);
         }
         self.world.run_until_idle();
         self.world.run_seconds(85);
