@@ -57,6 +57,13 @@ pub(super) struct Enforcement {
     pub unchecked: Option<usize>,
 }
 
+impl Enforcement {
+    /// The place of the next path.
+    pub fn next_path(self) -> Enforcement {
+        Enforcement { path: self.path + 1, unchecked: None }
+    }
+}
+
 impl AccessControl {
     pub fn new(rules: Arc<RuleSet>, addresses: &Buckets) -> AccessControl {
         let mut access = AccessControl {

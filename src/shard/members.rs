@@ -209,18 +209,15 @@ impl State {
             if place.path >= self.pubsub.path_ids() {
                 return self.access.set_renewing(None);
             }
-            place = self.renew_membership(place);
+            self.renew_membership(&mut place);
         }
         self.access.set_renewing(Some(place));
     }
 
-    /// Looks at one subscription, the last of a path that was not looked at, and returns the next place.
-    fn renew_membership(&mut self, place: Enforcement) -> Enforcement {
-        let next_path = Enforcement { path: place.path + 1, unchecked: None };
-        let Some((path, subscribers)) = self.pubsub.subscribers_at(place.path) else { return next_path };
-        let unchecked = place.unchecked.unwrap_or(usize::MAX).min(subscribers.len());
-        let Some(last) = unchecked.checked_sub(1) else { return next_path };
-        let (subscriber, path) = (subscribers[last], path.clone());
+    /// Looks at the subscription at a place, and moves the place on.
+    fn renew_membership(&mut self, place: &mut Enforcement) {
+        let Some((path, subscriber)) = self.next_subscription(place) else { return };
+        let path = path.clone();
         let (is_member, has_members) =
             (subscriber.membership() != Membership::None, self.access.tells_members(path.as_str()));
         let client = self.connections.client_at(subscriber.client());
@@ -233,7 +230,6 @@ impl State {
                 self.end_membership(client, &path, subscriber.membership(), false);
             }
         }
-        Enforcement { path: place.path, unchecked: Some(last) }
     }
 }
 

@@ -9,7 +9,7 @@ use super::addresses::CountedAddress;
 use super::state::State;
 use crate::app::{Answer, Json, ReplyTo};
 use crate::client::ClientId;
-use crate::client::subscriptions::{PathId, UnsubscribeOutcome};
+use crate::client::subscriptions::{PathId, Subscriber, UnsubscribeOutcome};
 use crate::event::path::{Path, PathRef};
 use crate::identity::Identity;
 use crate::metrics::RuleCounter;
@@ -120,30 +120,34 @@ impl State {
 
     /// Checks the subscription at a place, and moves the place on.
     fn check_place(&self, place: &mut Enforcement) -> Option<(u32, Path)> {
-        let next_path = Enforcement { path: place.path + 1, unchecked: None };
-        let Some((path, subscribers)) = self.pubsub.subscribers_at(place.path) else {
-            *place = next_path;
-            return None;
-        };
-        // Others may have unsubscribed since the last turn.
-        let unchecked = place.unchecked.unwrap_or(usize::MAX).min(subscribers.len());
-        let Some(last) = unchecked.checked_sub(1) else {
-            *place = next_path;
-            return None;
-        };
-        place.unchecked = Some(last);
+        let (path, subscriber) = self.next_subscription(place)?;
         // Subscriptions of clients that have disconnected end anyway.
-        let slot = self.connections.connection_of_subscriber(subscribers[last].client())?;
+        let slot = self.connections.connection_of_subscriber(subscriber.client())?;
         match self.judge_subscription(slot, path) {
             // Nobody's subscription to this path is refused.
-            RuleVerdict::Open => *place = next_path,
+            RuleVerdict::Open => *place = place.next_path(),
             RuleVerdict::Allowed(rule) if self.access.allowed(rule, RuleAction::On) == Access::Anyone => {
-                *place = next_path
+                *place = place.next_path()
             }
             RuleVerdict::Allowed(_) => {}
             RuleVerdict::Refused(_) => return Some((slot, path.clone())),
         }
         None
+    }
+
+    /// Returns the subscription at a place, and moves the place on: to the one before it, or to the next path if none is left.
+    pub fn next_subscription(&self, place: &mut Enforcement) -> Option<(&Path, Subscriber)> {
+        let found = self.pubsub.subscribers_at(place.path).and_then(|(path, subscribers)| {
+            // Others may have unsubscribed since the last turn.
+            let unchecked = place.unchecked.unwrap_or(usize::MAX).min(subscribers.len());
+            let last = unchecked.checked_sub(1)?;
+            place.unchecked = Some(last);
+            Some((path, subscribers[last]))
+        });
+        if found.is_none() {
+            *place = place.next_path();
+        }
+        found
     }
 
     /// Goes on to the next subscription that only an earlier token of its client has granted, and returns its connection and
