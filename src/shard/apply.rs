@@ -97,7 +97,7 @@ impl State {
         let Some(slot) = self.connections.connection_of(id) else { return };
         let Ok(data) = data.verify() else { return self.refuse_data(path) };
         let callback = callback.map_or(0, |callback| self.issue(id, app, Some(callback)));
-        self.queue_event(slot, path, callback, &data);
+        self.queue_event(slot, path.as_str(), callback, data.as_str());
     }
 
     fn close_client(&mut self, id: ClientId) {

@@ -3,11 +3,11 @@
 use super::connection::ServerCallback;
 use super::directory::directory;
 use super::ending::Cause;
-use super::frames::encode_for_one;
+use super::frames::{encode_event_for_one, encode_for_one};
 use super::state::State;
-use crate::app::{Answer, AnswerState, Callback, Event, Json, ReplyTo};
+use crate::app::{Answer, AnswerState, Callback, Event, ReplyTo};
 use crate::client::ClientId;
-use crate::event::path::{Path, PathRef};
+use crate::event::path::PathRef;
 use crate::event::text::{self, AnswerText};
 use crate::log::throttle;
 use crate::metrics::{AppCounter, Counter, Timing};
@@ -134,13 +134,9 @@ impl State {
     }
 
     /// Queues an event for one client.
-    pub fn queue_event(&mut self, slot: u32, path: &Path, callback: u64, data: &Json) {
+    pub fn queue_event(&mut self, slot: u32, path: &str, callback: u64, data: &str) {
         let framing = self.connections.live(slot).framing;
-        let (text, data) = (path.as_str(), data.as_str());
-        let len = text::event_len(text, callback, data);
-        let bytes = encode_for_one(&self.protocol.compression, framing, len, |out| {
-            text::write_event(out, text, callback, data);
-        });
+        let bytes = encode_event_for_one(&self.protocol.compression, framing, path, callback, data);
         let queued = self.queue_bytes(slot, bytes);
         self.count(Counter::MessagesSent, u64::from(queued));
     }

@@ -218,6 +218,18 @@ pub(super) fn encode_for_one(
     }
 }
 
+/// Encodes an event for one client; see [`encode_for_one`].
+pub(super) fn encode_event_for_one(
+    compression: &Compression,
+    framing: Framing,
+    path: &str,
+    callback: u64,
+    data: &str,
+) -> Vec<u8> {
+    let len = text::event_len(path, callback, data);
+    encode_for_one(compression, framing, len, |out| text::write_event(out, path, callback, data))
+}
+
 /// Encodes an event as a protocol sends it, without compression.
 pub(super) fn encode_event(framing: Framing, path: &str, callback: u64, data: &str) -> Vec<u8> {
     let len = text::event_len(path, callback, data);

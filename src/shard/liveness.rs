@@ -18,7 +18,6 @@ use super::mesh::TIMERS;
 use super::stalls::CHECKED_PER_TURN_MAX;
 use super::state::State;
 use super::time::{DueTimer, Judgement, PARKED_MS, ms, spread};
-use crate::app::Json;
 use crate::limits::REFUSAL_WAIT;
 use crate::metrics::Counter;
 use smallvec::SmallVec;
@@ -322,7 +321,6 @@ impl State {
     }
 
     fn send_heartbeat(&mut self, slot: u32, callback: u64) {
-        let path = self.heartbeat.clone();
-        self.queue_event(slot, &path, callback, &Json::NULL);
+        self.queue_event(slot, "/qio/heartbeat", callback, "null");
     }
 }

@@ -27,6 +27,9 @@ use std::collections::{BTreeSet, VecDeque};
 /// their off-hooks.
 const ENDED_PER_TURN_MAX: usize = 1024;
 
+/// The path of events about the members of paths.
+const MEMBERS_PATH: &str = "/qio/members";
+
 /// A broadcast that this shard's subscribers get before the turn is over.
 struct Broadcast {
     path: PathId,
@@ -49,12 +52,39 @@ pub enum BroadcastKind {
 /// Consecutive broadcasts to one path, in one form.
 #[derive(Clone, Copy)]
 struct Run<'a> {
-    path: &'a Path,
+    path: &'a str,
     broadcasts: &'a [Broadcast],
     form: EventForm,
 }
 
 impl Run<'_> {
+    /// Puts the run into the outboxes of these clients as one frame; returns the number of messages queued.
+    #[inline]
+    fn send(
+        self,
+        clients: impl Iterator<Item = u32>,
+        connections: &mut Connections,
+        compression: &Compression,
+        now_ns: u64,
+    ) -> u64 {
+        let mut frames = Frames::default();
+        // Most subscribers of a path have the same framing.
+        let mut last: Option<(Framing, Frame)> = None;
+        let mut reached = 0;
+        for client in clients {
+            let Some(slot) = connections.connection_of_subscriber(client) else { continue };
+            let queued = connections.queue_framed(slot, |framing| match &last {
+                Some((same, frame)) if *same == framing => frame.clone(),
+                _ => {
+                    let frame = frames.frame(framing, self, compression, now_ns);
+                    last.insert((framing, frame)).1.clone()
+                }
+            });
+            reached += u64::from(queued.is_in_outbox());
+        }
+        reached * self.broadcasts.len() as u64
+    }
+
     /// Calls `each` with the path and the data of each event.
     fn each_event(&self, mut each: impl FnMut(&str, &str)) {
         for broadcast in self.broadcasts {
@@ -62,7 +92,7 @@ impl Run<'_> {
                 (BroadcastKind::Numbered(at), EventForm::Numbered) => {
                     numbered::each_event(self.path, at, &broadcast.data, &mut each)
                 }
-                _ => each(self.path.as_str(), broadcast.data.as_str()),
+                _ => each(self.path, broadcast.data.as_str()),
             }
         }
     }
@@ -171,8 +201,6 @@ pub(super) struct PubSub {
     charged_path_bytes: usize,
     /// The clients whose subscriptions are pending and who ask for the members of the paths.
     asking: BTreeSet<(u32, PathId)>,
-    /// The path of events about members.
-    members_path: Path,
 }
 
 impl PubSub {
@@ -185,7 +213,6 @@ impl PubSub {
             budget: ENDED_PER_TURN_MAX,
             charged_path_bytes: 0,
             asking: BTreeSet::new(),
-            members_path: Path::parse("/qio/members").expect("the path is clean"),
         }
     }
 
@@ -256,13 +283,7 @@ impl PubSub {
         let is_alike = |a: &Broadcast, b: &Broadcast| a.path == b.path && kind(a) == kind(b);
         for alike in broadcasts.chunk_by(is_alike) {
             for run in runs(alike) {
-                messages += match run[0].kind {
-                    BroadcastKind::Plain => self.fan_out_run(run, connections, compression, now_ns),
-                    BroadcastKind::Numbered(_) => {
-                        self.fan_out_numbered(run, connections, compression, now_ns)
-                    }
-                    BroadcastKind::Members => self.fan_out_members(run, connections, compression, now_ns),
-                };
+                messages += self.fan_out_run(run, connections, compression, now_ns);
             }
         }
         broadcasts.clear();
@@ -270,99 +291,37 @@ impl PubSub {
         messages
     }
 
-    /// Sends consecutive broadcasts to one path as one frame.
+    /// Sends consecutive broadcasts of one kind to the subscribers of their path, in the form that each wants.
     fn fan_out_run(
         &self,
-        run: &[Broadcast],
+        broadcasts: &[Broadcast],
         connections: &mut Connections,
         compression: &Compression,
         now_ns: u64,
     ) -> u64 {
-        let Some(first) = run.first() else { return 0 };
-        let run = Run { path: self.path(first.path), broadcasts: run, form: EventForm::Plain };
-        let mut frames = Frames::default();
-        // Most subscribers of a path have the same framing.
-        let mut last: Option<(Framing, Frame)> = None;
-        let mut reached = 0;
-        for subscriber in self.subscriptions.subscribers(first.path) {
-            let Some(slot) = connections.connection_of_subscriber(subscriber.client()) else { continue };
-            let queued = connections.queue_framed(slot, |framing| match &last {
-                Some((same, frame)) if *same == framing => frame.clone(),
-                _ => {
-                    let frame = frames.frame(framing, run, compression, now_ns);
-                    last.insert((framing, frame)).1.clone()
-                }
-            });
-            reached += u64::from(queued.is_in_outbox());
+        let Some(first) = broadcasts.first() else { return 0 };
+        let subscribers = self.subscriptions.subscribers(first.path).iter();
+        let run = Run { path: self.path(first.path).as_str(), broadcasts, form: EventForm::Plain };
+        match first.kind {
+            BroadcastKind::Plain => {
+                let clients = subscribers.map(|subscriber| subscriber.client());
+                run.send(clients, connections, compression, now_ns)
+            }
+            BroadcastKind::Numbered(_) => {
+                let send = |form| {
+                    let wanting = subscribers.clone().filter(|subscriber| subscriber.form() == form);
+                    let clients = wanting.map(|subscriber| subscriber.client());
+                    Run { form, ..run }.send(clients, connections, compression, now_ns)
+                };
+                [EventForm::Plain, EventForm::Numbered].map(send).iter().sum()
+            }
+            BroadcastKind::Members => {
+                let watching =
+                    subscribers.filter(|subscriber| subscriber.membership() == Membership::Watching);
+                let clients = watching.map(|subscriber| subscriber.client());
+                Run { path: MEMBERS_PATH, ..run }.send(clients, connections, compression, now_ns)
+            }
         }
-        reached * run.broadcasts.len() as u64
-    }
-
-    /// Sends consecutive broadcasts to one path as one frame, with their numbers to those who want them.
-    fn fan_out_numbered(
-        &self,
-        run: &[Broadcast],
-        connections: &mut Connections,
-        compression: &Compression,
-        now_ns: u64,
-    ) -> u64 {
-        let Some(first) = run.first() else { return 0 };
-        let run = |form| Run { path: self.path(first.path), broadcasts: run, form };
-        let mut frames = [Frames::default(), Frames::default()];
-        let mut last: Option<(Framing, EventForm, Frame)> = None;
-        let mut reached = 0;
-        for subscriber in self.subscriptions.subscribers(first.path) {
-            let Some(slot) = connections.connection_of_subscriber(subscriber.client()) else { continue };
-            let form = subscriber.form();
-            let queued = connections.queue_framed(slot, |framing| match &last {
-                Some((framing_before, form_before, frame))
-                    if (*framing_before, *form_before) == (framing, form) =>
-                {
-                    frame.clone()
-                }
-                _ => {
-                    let frame = frames[form as usize].frame(framing, run(form), compression, now_ns);
-                    last.insert((framing, form, frame)).2.clone()
-                }
-            });
-            reached += u64::from(queued.is_in_outbox());
-        }
-        reached * run(EventForm::Plain).broadcasts.len() as u64
-    }
-
-    /// Sends news of the members of a path to those who watch them.
-    #[cold]
-    fn fan_out_members(
-        &self,
-        run: &[Broadcast],
-        connections: &mut Connections,
-        compression: &Compression,
-        now_ns: u64,
-    ) -> u64 {
-        let subscribers = self.subscriptions.subscribers(run[0].path).iter();
-        let watching = subscribers.filter(|subscriber| subscriber.membership() == Membership::Watching);
-        let clients = watching.map(|subscriber| subscriber.client());
-        self.send_members(run, clients, connections, compression, now_ns)
-    }
-
-    fn send_members(
-        &self,
-        run: &[Broadcast],
-        clients: impl Iterator<Item = u32>,
-        connections: &mut Connections,
-        compression: &Compression,
-        now_ns: u64,
-    ) -> u64 {
-        let events = Run { path: &self.members_path, broadcasts: run, form: EventForm::Plain };
-        let mut frames = Frames::default();
-        let mut reached = 0;
-        for client in clients {
-            let Some(slot) = connections.connection_of_subscriber(client) else { continue };
-            let queued =
-                connections.queue_framed(slot, |framing| frames.frame(framing, events, compression, now_ns));
-            reached += u64::from(queued.is_in_outbox());
-        }
-        reached * run.len() as u64
     }
 
     /// Sends the members of a path to clients that have asked for them; returns the number of messages queued.
@@ -376,7 +335,8 @@ impl PubSub {
     ) -> u64 {
         self.assert_fanned_out();
         let list = [Broadcast { path, data, accepted_ns: now_ns, kind: BroadcastKind::Members }];
-        self.send_members(&list, clients.iter().copied(), connections, compression, now_ns)
+        let run = Run { path: MEMBERS_PATH, broadcasts: &list, form: EventForm::Plain };
+        run.send(clients.iter().copied(), connections, compression, now_ns)
     }
 
     /// Notes that a client whose subscription is pending asks for the members of the path.

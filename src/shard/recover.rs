@@ -17,7 +17,7 @@
 #[cfg(test)]
 mod tests;
 
-use super::frames::encode_for_one;
+use super::frames::encode_event_for_one;
 use super::messages::ShardMessage;
 use super::numbered;
 use super::recoveries::RecoveryStage;
@@ -28,7 +28,6 @@ use crate::app::{Answer, Json, ReplyTo, SubscriptionRule};
 use crate::client::ClientId;
 use crate::client::subscriptions::{DecisionOutcome, EventForm, PathId};
 use crate::event::path::Path;
-use crate::event::text;
 use crate::history::{EventsPage, Position, Replay, ReplayFrom};
 use crate::limits::{
     REPLAY_BYTES_MAX, REPLAY_EVENTS_MAX, REPLAYED_BYTES_PER_TURN_MAX, REPLAYED_PER_TURN_MAX,
@@ -116,13 +115,10 @@ impl State {
         if to == self.mesh.shard() {
             return self.events_found(answer);
         }
-        let mut class = Class::Data;
-        if answer.found.is_some() && self.mesh.is_full(to) {
+        if self.mesh.is_full(to) {
             answer.found = None;
         }
-        if answer.found.is_none() {
-            class = Class::Control;
-        }
+        let class = if answer.found.is_some() { Class::Data } else { Class::Control };
         self.send_to_shard(to, ShardMessage::Events(Box::new(answer)), class);
     }
 }
@@ -263,12 +259,12 @@ impl State {
                 let is_same = found.at.epoch == after.epoch;
                 if !found.is_complete {
                     let lost = is_same.then(|| found.first - after.number - 1);
-                    self.send_own_event(client, "/qio/lost", &numbered::lost_data(path, lost));
+                    self.send_own_event(client, "/qio/lost", &numbered::lost_data(path.as_str(), lost));
                     self.count(Counter::ReplaysOutrun, 1);
                 }
                 if !is_same {
                     let before = Position { number: found.first - 1, ..found.at };
-                    self.send_own_event(client, "/qio/at", &numbered::epoch_data(path, before));
+                    self.send_own_event(client, "/qio/at", &numbered::epoch_data(path.as_str(), before));
                 }
                 self.send_events(client, id, path, &found);
             }
@@ -289,7 +285,7 @@ impl State {
             self.release_subscriptions(1);
         }
         if let Some(slot) = self.connections.connection_of(client) {
-            self.queue_event(slot, &self.revoked.clone(), 0, &Json::string(path.as_str()));
+            self.tell_revoked(slot, path);
         }
         self.run_off_hook(client, path);
     }
@@ -302,14 +298,8 @@ impl State {
         let framing = self.connections.live(slot).framing;
         let mut bytes = Vec::new();
         for (number, data) in (found.first..).zip(&found.events) {
-            let mut each = |path: &str, data: &str| {
-                let len = text::event_len(path, 0, data);
-                let event = encode_for_one(&self.protocol.compression, framing, len, |out| {
-                    text::write_event(out, path, 0, data);
-                });
-                bytes.extend_from_slice(&event);
-            };
-            each(&numbered::event_path(path, number), data);
+            let path = numbered::event_path(path.as_str(), number);
+            bytes.extend(encode_event_for_one(&self.protocol.compression, framing, &path, 0, data));
         }
         let sent = found.events.len() as u64;
         self.count(Counter::EventsReplayed, sent);
@@ -331,8 +321,7 @@ impl State {
 
     fn send_own_event(&mut self, client: ClientId, path: &str, data: &str) {
         if let Some(slot) = self.connections.connection_of(client) {
-            let path = Path::parse(path).expect("the path is clean");
-            self.queue_event(slot, &path, 0, &Json::trusted(data));
+            self.queue_event(slot, path, 0, data);
         }
     }
 

@@ -185,17 +185,22 @@ impl State {
         let outcome = self.pubsub.off(client.slot, path.as_ref());
         if outcome == UnsubscribeOutcome::Tombstoned {
             // The application has not decided yet, and its decision has no effect any more.
-            return self.queue_event(slot, &self.revoked.clone(), 0, &Json::string(path.as_str()));
+            return self.tell_revoked(slot, path);
         }
         if let UnsubscribeOutcome::Unsubscribed { path, last, membership } = outcome {
             if let RuleVerdict::Refused(rule) = self.judge_subscription(slot, &path) {
                 self.metrics.rules[rule].add(RuleCounter::SubscriptionsEnded, 1);
             }
             self.release_subscriptions(1);
-            self.queue_event(slot, &self.revoked.clone(), 0, &Json::string(path.as_str()));
+            self.tell_revoked(slot, &path);
             self.end_membership(client, &path, membership, false);
             self.subscription_ended(client, &path, last);
         }
+    }
+
+    /// Tells a client that a subscription, which it was told that it has, is not allowed any more.
+    pub fn tell_revoked(&mut self, slot: u32, path: &Path) {
+        self.queue_event(slot, "/qio/off", 0, Json::string(path.as_str()).as_str());
     }
 
     /// Returns whether the rules still allow a subscription that an application has accepted later.

@@ -36,7 +36,6 @@ use super::stalls::Stalls;
 use super::time::{Time, ms};
 use super::tls::TlsTable;
 use crate::config::{Config, TrustedProxy};
-use crate::event::path::Path;
 use crate::history::Store;
 use crate::identity::Identity;
 use crate::members::{RosterBounds, Rosters};
@@ -194,10 +193,6 @@ pub(super) struct State {
     pub clock_watchers: Vec<mpsc::Sender<()>>,
     /// When the date in `protocol` is next to be renewed, as measured by [`nanos`].
     pub date_due_ns: u64,
-    /// The path of heartbeats.
-    pub heartbeat: Path,
-    /// The path of the event about a subscription that has ended because the rules do not allow it any more.
-    pub revoked: Path,
 }
 
 /// The number of paths whose old events are looked for in a second: it takes less than a millisecond. Events of paths that are
@@ -308,8 +303,6 @@ impl State {
             shutdown_deadline_ns: None,
             shutdown_from: None,
             clock_watchers: Vec::new(),
-            heartbeat: Path::parse("/qio/heartbeat").expect("the path is clean"),
-            revoked: Path::parse("/qio/off").expect("the path is clean"),
             config,
             shared,
         }
