@@ -44,6 +44,16 @@ fn unix_now() -> u64 {
 }
 
 impl AuthWorld {
+    /// Sends the request that creates a session, with a token, on a new connection.
+    fn open_session(&mut self, sid: &str, query: &str, token: &str, body: &str) -> Peer {
+        let peer = self.world.connect(0);
+        self.world.run_until_idle();
+        let header = format!("Authorization: Bearer {token}\r\n");
+        self.world.send_bytes(peer, &poll(sid, query, &header, body));
+        self.world.run_until_idle();
+        peer
+    }
+
     fn new(mode: AuthMode) -> AuthWorld {
         AuthWorld::with_shards(mode, 1)
     }
@@ -678,11 +688,8 @@ fn sessions_authenticate_with_the_request_that_creates_them() {
 fn a_slow_verification_holds_the_events_of_a_session() {
     let mut of = AuthWorld::with_shards(AuthMode::Required, 2);
     for sid in SIDS {
-        let peer = of.world.connect(0);
-        of.world.run_until_idle();
-        let header = format!("Authorization: Bearer {}\r\n", of.slow_token(sid));
-        of.world.send_bytes(peer, &poll(sid, "&connect=true", &header, "/echo:1=7\n/echo:2=8"));
-        of.world.run_until_idle();
+        let token = of.slow_token(sid);
+        let peer = of.open_session(sid, "&connect=true", &token, "/echo:1=7\n/echo:2=8");
         assert_eq!(of.world.take_bytes(peer), b"");
         of.verify_next();
         let output = String::from_utf8(of.world.take_bytes(peer)).unwrap();
@@ -695,11 +702,8 @@ fn a_slow_verification_holds_the_events_of_a_session() {
 fn a_session_closes_after_the_events_that_wait_for_a_token() {
     let mut of = AuthWorld::with_shards(AuthMode::Required, 2);
     for sid in SIDS {
-        let peer = of.world.connect(0);
-        of.world.run_until_idle();
-        let header = format!("Authorization: Bearer {}\r\n", of.slow_token(sid));
-        of.world.send_bytes(peer, &poll(sid, "&connect=true&close=true", &header, "/echo:1=7"));
-        of.world.run_until_idle();
+        let token = of.slow_token(sid);
+        let peer = of.open_session(sid, "&connect=true&close=true", &token, "/echo:1=7");
         of.verify_next();
         let output = String::from_utf8(of.world.take_bytes(peer)).unwrap();
         assert!(output.contains("\"data\":7"), "{output}");
@@ -715,12 +719,8 @@ fn a_session_is_not_created_with_a_token_that_is_refused() {
     let mut of = AuthWorld::with_shards(AuthMode::Optional, 2);
     for sid in SIDS {
         for is_slow in [false, true] {
-            let peer = of.world.connect(0);
-            of.world.run_until_idle();
             let token = if is_slow { of.unsigned_slow_token() } else { "x".into() };
-            let header = format!("Authorization: Bearer {token}\r\n");
-            of.world.send_bytes(peer, &poll(sid, "&connect=true", &header, "/echo:1=7"));
-            of.world.run_until_idle();
+            let peer = of.open_session(sid, "&connect=true", &token, "/echo:1=7");
             if is_slow {
                 of.verify_next();
             }
