@@ -191,6 +191,12 @@ impl State {
         if self.busiest.is_counting() {
             self.count_broadcast(id);
         }
+        self.distribute(id, data, accepted_ns, kind);
+    }
+
+    /// Sends data to the shards with subscribers, and queues it for those of this shard.
+    #[inline]
+    pub fn distribute(&mut self, id: PathId, data: Json, accepted_ns: u64, kind: BroadcastKind) {
         for shard in self.pubsub.remote(id) {
             // The text of the path is the one that subscriptions share.
             let path = self.pubsub.path(id).clone();

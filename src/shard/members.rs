@@ -319,12 +319,7 @@ impl State {
     fn broadcast_members(&mut self, path: &Path, data: Json) {
         self.count(Counter::MembersPublished, 1);
         let Some(id) = self.pubsub.find(path.as_ref()) else { return };
-        let (accepted_ns, kind) = (self.time.now_ns(), BroadcastKind::Members);
-        for shard in self.pubsub.remote(id) {
-            let (path, data) = (path.clone(), data.clone());
-            self.send_to_shard(shard, ShardMessage::Broadcast { path, data, accepted_ns, kind }, Class::Data);
-        }
-        self.pubsub.queue(id, data, accepted_ns, kind);
+        self.distribute(id, data, self.time.now_ns(), BroadcastKind::Members);
     }
 
     /// Sends the members of a path to the shards of clients that have asked for them.
@@ -348,7 +343,7 @@ impl State {
 
     /// Handles a question of a client of another shard, or of this one.
     pub fn asked_for_members(&mut self, from: u16, question: Box<MembersQuestion>) {
-        if let Err(question) = self.presence.push(from, question) {
+        if let Err(question) = self.presence.questions.push(from, question) {
             self.answer_members(from, MembersAnswer { reply_to: question.reply_to, data: None });
         }
     }
@@ -356,7 +351,7 @@ impl State {
     fn answer_members_questions(&mut self) {
         let mut bytes = 0;
         while bytes < MEMBERS_BYTES_PER_TURN_MAX {
-            let Some((to, question)) = self.presence.pop() else { return };
+            let Some((to, question)) = self.presence.questions.pop() else { return };
             let data = self.presence.text(&question.path);
             bytes += QUESTION_COST + data.as_str().len();
             self.answer_members(to, MembersAnswer { reply_to: question.reply_to, data: Some(data) });

@@ -84,6 +84,7 @@ mod presence;
 mod proxied;
 mod proxy_headers;
 mod pubsub;
+mod questions;
 mod receive_shares;
 mod records;
 mod recover;

@@ -1,13 +1,13 @@
 //! The members of the paths that this shard keeps, the requests for them, and the messages about them.
 
+use super::questions::Questions;
 use crate::app::{Json, ReplyTo};
 use crate::client::ClientId;
 use crate::event::path::Path;
 use crate::identity::Identity;
 use crate::limits::MEMBERS_WAITING_MAX;
 use crate::members::{Present, Rosters};
-use crate::qev::shrink::List;
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// News of a member.
@@ -93,10 +93,10 @@ fn bytes(identity: &Option<Arc<Identity>>) -> usize {
 
 /// The members that a shard keeps, and the requests for them that wait for their turn.
 ///
-/// Invariants: at most [`MEMBERS_WAITING_MAX`] requests wait; a timer is set for what is due next, or for an earlier time.
+/// Invariant: a timer is set for what is due next, or for an earlier time.
 pub(super) struct Presence {
     pub rosters: Rosters,
-    waiting: VecDeque<(u16, Box<MembersQuestion>)>,
+    pub questions: Questions<MembersQuestion>,
     /// The times of the timers that are set, in milliseconds.
     timers: BTreeSet<u64>,
     /// The list that was asked for last, and the number of the change before it.
@@ -105,36 +105,18 @@ pub(super) struct Presence {
 
 impl Presence {
     pub fn new(rosters: Rosters) -> Presence {
-        Presence { rosters, waiting: VecDeque::new(), timers: BTreeSet::new(), text: None }
-    }
-
-    /// The number of requests that wait.
-    pub fn waiting(&self) -> usize {
-        self.waiting.len()
+        Presence {
+            rosters,
+            questions: Questions::new(MEMBERS_WAITING_MAX),
+            timers: BTreeSet::new(),
+            text: None,
+        }
     }
 
     /// Returns whether requests wait, or something is due.
     #[inline]
     pub fn has_work(&self, now_ms: u64) -> bool {
-        !self.rosters.is_empty() && self.rosters.first_due(now_ms).is_some() || !self.waiting.is_empty()
-    }
-
-    /// Adds a request of a client of this shard.
-    ///
-    /// # Errors
-    ///
-    /// Returns the request if too many wait.
-    pub fn push(&mut self, from: u16, question: Box<MembersQuestion>) -> Result<(), Box<MembersQuestion>> {
-        if self.waiting.len() >= MEMBERS_WAITING_MAX {
-            return Err(question);
-        }
-        self.waiting.push_back((from, question));
-        Ok(())
-    }
-
-    /// Takes the request that has waited longest.
-    pub fn pop(&mut self) -> Option<(u16, Box<MembersQuestion>)> {
-        self.waiting.pop_front()
+        !self.rosters.is_empty() && self.rosters.first_due(now_ms).is_some() || !self.questions.is_empty()
     }
 
     /// Returns the members of a path as they are now, as JSON.
@@ -172,14 +154,14 @@ impl Presence {
     /// Gives back the memory of the last list, and that only many requests at once have needed.
     pub fn give_back(&mut self) {
         self.text = None;
-        self.waiting.give_back();
+        self.questions.give_back();
         self.rosters.give_back();
     }
 
     /// Asserts the invariants. Linear in the number of members.
     pub fn check(&self) {
         self.rosters.check();
-        assert!(self.waiting.len() <= MEMBERS_WAITING_MAX, "{} requests are too many", self.waiting.len());
+        self.questions.check();
         let first = self.timers.first().copied();
         let has_timer = self.rosters.next_ms().is_none_or(|next| first.is_some_and(|at_ms| at_ms <= next));
         assert!(has_timer, "a timer is set for what is due");

@@ -47,7 +47,7 @@ const QUESTION_COST: usize = 2;
 impl State {
     /// Handles a question of a client of another shard, or of this one.
     pub fn asked_for_events(&mut self, from: u16, question: Box<EventsQuestion>) {
-        if let Err(question) = self.replays.push(from, question) {
+        if let Err(question) = self.replays.questions.push(from, question) {
             let EventsQuestion { reply_to, path, ask } = *question;
             self.answer_question(from, EventsAnswer { reply_to, path, ask, found: None });
         }
@@ -56,7 +56,7 @@ impl State {
     /// Answers the questions that wait, as far as a turn permits.
     #[inline]
     pub fn answer_questions(&mut self) {
-        if !self.replays.is_empty() {
+        if !self.replays.questions.is_empty() {
             self.answer_some_questions();
         }
     }
@@ -64,7 +64,7 @@ impl State {
     fn answer_some_questions(&mut self) {
         let (mut events, mut bytes) = (0, 0);
         while events < REPLAYED_PER_TURN_MAX && bytes < REPLAYED_BYTES_PER_TURN_MAX {
-            let Some((to, question)) = self.replays.pop() else { return };
+            let Some((to, question)) = self.replays.questions.pop() else { return };
             let EventsQuestion { reply_to, path, ask } = *question;
             let found = self.find_events(&path, ask);
             let answer = EventsAnswer { reply_to, path, ask, found };

@@ -1,12 +1,11 @@
 //! The events of paths that this shard numbers, and the questions of clients about them.
 
+use super::questions::Questions;
 use crate::app::ReplyTo;
 use crate::client::subscriptions::PathId;
 use crate::event::path::Path;
 use crate::history::{Position, ReplayFrom, Store};
 use crate::limits::REPLAYS_WAITING_MAX;
-use crate::qev::shrink::List;
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// A client's question about the events of a path, for the shard that numbers them.
@@ -64,55 +63,19 @@ impl EventsAnswer {
 }
 
 /// The store of a shard, and the questions about it that wait for their turn.
-///
-/// Invariant: at most [`REPLAYS_WAITING_MAX`] questions wait.
 pub(super) struct Replays {
     pub store: Store,
-    waiting: VecDeque<(u16, Box<EventsQuestion>)>,
+    pub questions: Questions<EventsQuestion>,
 }
 
 impl Replays {
     pub fn new(store: Store) -> Replays {
-        Replays { store, waiting: VecDeque::new() }
-    }
-
-    /// The number of questions that wait.
-    pub fn waiting(&self) -> usize {
-        self.waiting.len()
-    }
-
-    /// Returns whether no question waits.
-    #[inline]
-    pub fn is_empty(&self) -> bool {
-        self.waiting.is_empty()
-    }
-
-    /// Adds a question of a client of this shard.
-    ///
-    /// # Errors
-    ///
-    /// Returns the question if too many wait.
-    pub fn push(&mut self, from: u16, question: Box<EventsQuestion>) -> Result<(), Box<EventsQuestion>> {
-        if self.waiting.len() >= REPLAYS_WAITING_MAX {
-            return Err(question);
-        }
-        self.waiting.push_back((from, question));
-        Ok(())
-    }
-
-    /// Takes the question that has waited longest.
-    pub fn pop(&mut self) -> Option<(u16, Box<EventsQuestion>)> {
-        self.waiting.pop_front()
-    }
-
-    /// Gives back the memory that only many questions at once have needed.
-    pub fn give_back(&mut self) {
-        self.waiting.give_back();
+        Replays { store, questions: Questions::new(REPLAYS_WAITING_MAX) }
     }
 
     /// Asserts the invariants. Linear in the number of events.
     pub fn check(&self) {
         self.store.check();
-        assert!(self.waiting.len() <= REPLAYS_WAITING_MAX, "{} questions are too many", self.waiting.len());
+        self.questions.check();
     }
 }

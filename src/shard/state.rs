@@ -345,7 +345,7 @@ impl State {
         self.connections.give_back();
         self.pubsub.give_back();
         self.tls.give_back();
-        self.replays.give_back();
+        self.replays.questions.give_back();
         self.recoveries.give_back();
         self.presence.give_back();
         self.identities.give_back(self.connections.slots());
@@ -382,7 +382,7 @@ impl State {
         let commands = !self.app_commands.is_empty() && !self.mesh.is_over(THREADS);
         let waiting =
             commands || enforces || self.tls.has_waiting() || self.has_api_work() || self.auth.has_released();
-        let replaying = !self.replays.is_empty() || self.has_recoveries_to_look_at();
+        let replaying = !self.replays.questions.is_empty() || self.has_recoveries_to_look_at();
         let members = self.presence.has_work(self.time.now_ms()) || self.can_renew_memberships();
         ready || members || !self.ring_ops.is_empty() || leaving || unblocked || held || waiting || replaying
     }
@@ -468,13 +468,13 @@ impl State {
         gauge(Gauge::HistoryPaths, self.replays.store.paths());
         gauge(Gauge::HistoryEvents, kept.events);
         gauge(Gauge::HistoryBytes, kept.bytes);
-        gauge(Gauge::ReplaysWaiting, self.replays.waiting());
+        gauge(Gauge::ReplaysWaiting, self.replays.questions.len());
         gauge(Gauge::Recoveries, self.recoveries.len());
         let members = self.presence.rosters.totals();
         gauge(Gauge::MembersPaths, self.presence.rosters.paths());
         gauge(Gauge::Members, members.connections);
         gauge(Gauge::MembersBytes, members.bytes);
-        gauge(Gauge::MembersWaiting, self.presence.waiting());
+        gauge(Gauge::MembersWaiting, self.presence.questions.len());
         let mesh = self.mesh.counters();
         let mut counter = |counter, value| snapshot.counters.add(counter, value);
         counter(Counter::RateBucketsEvicted, self.access.evicted() + addresses.map_or(0, Buckets::evicted));

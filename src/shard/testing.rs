@@ -384,7 +384,10 @@ impl World {
             assert_eq!(state.pubsub.subscriptions(), 0, "shard {id} has subscriptions");
             // At a shutdown, shards do not tell each other that they have no subscribers any more.
             assert!(state.pubsub.paths() == 0 || state.is_shutting_down(), "shard {id} has paths");
-            assert!(state.recoveries.len() == 0 && state.replays.is_empty(), "shard {id} has recoveries");
+            assert!(
+                state.recoveries.len() == 0 && state.replays.questions.is_empty(),
+                "shard {id} has recoveries"
+            );
             assert!(state.sessions.len() == 0 && !state.connections.has_blocked_sessions(), "shard {id}");
             assert!(kernel.sockets.is_empty(), "shard {id} has sockets {:?}", kernel.sockets.keys());
             assert!(state.ring_ops.is_empty() && !state.has_work(), "shard {id} has work");
