@@ -73,14 +73,9 @@ fn hundred_rules() -> Vec<Rule> {
     }
     patterns.extend(["/news/*", "/chat/*", "/**"].map(str::to_owned));
     let rule = |pattern: String| Rule {
-        pattern: pattern.parse().unwrap(),
         on: Access::Owner,
         send: Access::User,
-        rate: None,
-        address_rate: None,
-        history: None,
-        members: false,
-        line: 1,
+        ..Rule::open(pattern.parse().unwrap())
     };
     patterns.into_iter().map(rule).collect()
 }

@@ -232,14 +232,12 @@ mod tests {
     fn rules() -> Vec<Rule> {
         let rate = |text: Option<&str>| text.map(|text| crate::rules::Rate::parse(text, None).unwrap());
         let rule = |(line, (path, on, send, each, address)): (usize, WrittenRule)| Rule {
-            pattern: path.parse().unwrap(),
             on,
             send,
             rate: rate(each),
             address_rate: rate(address),
-            history: None,
-            members: false,
             line: line as u32 * 4 + 3,
+            ..Rule::open(path.parse().unwrap())
         };
         RULES.into_iter().enumerate().map(rule).collect()
     }

@@ -41,6 +41,23 @@ pub struct Rule {
     pub line: u32,
 }
 
+impl Rule {
+    /// Returns a rule for these paths that allows everything to every client, and keeps nothing. It has no line.
+    #[must_use]
+    pub fn open(pattern: Pattern) -> Rule {
+        Rule {
+            pattern,
+            on: Access::Anyone,
+            send: Access::Anyone,
+            rate: None,
+            address_rate: None,
+            history: None,
+            members: false,
+            line: 0,
+        }
+    }
+}
+
 /// The clients that a rule allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
@@ -159,8 +176,7 @@ mod tests {
     use super::*;
 
     fn rule(pattern: &str, on: Access, send: Access) -> Rule {
-        let pattern = pattern.parse().unwrap();
-        Rule { pattern, on, send, rate: None, address_rate: None, history: None, members: false, line: 0 }
+        Rule { on, send, ..Rule::open(pattern.parse().unwrap()) }
     }
 
     fn allows(rules: &RuleSet, action: RuleAction, path: &str, subject: &Subject<'_>) -> bool {

@@ -40,14 +40,9 @@ mod tests {
         let text = warning(&open()).expect("a warning");
         assert!(text.contains("listen 0.0.0.0:8080") && text.contains("[[rules]]"), "{text}");
         let rule = crate::rules::Rule {
-            pattern: "/**".parse().unwrap(),
             on: crate::rules::Access::User,
             send: crate::rules::Access::User,
-            rate: None,
-            address_rate: None,
-            history: None,
-            members: false,
-            line: 1,
+            ..crate::rules::Rule::open("/**".parse().unwrap())
         };
         let listen = |addresses: &[&str]| Config {
             listen: addresses

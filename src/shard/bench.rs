@@ -19,7 +19,7 @@ use crate::qev::clock::Clock;
 use crate::qev::inbox::Mailbox;
 use crate::qev::mesh::{self, mesh};
 use crate::qev::ring::{Descriptor, Errno, FrameBatch, PeerAddress, SendId, Token, Wait};
-use crate::rules::{Access, Rule};
+use crate::rules::Rule;
 use aws_lc_rs::hmac;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -204,14 +204,8 @@ const UPGRADE: &[u8] = b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket
 /// A rule that keeps the last 100 events of every path.
 fn history() -> Vec<Rule> {
     vec![Rule {
-        pattern: "/**".parse().expect("the pattern is valid"),
-        on: Access::Anyone,
-        send: Access::Anyone,
-        rate: None,
-        address_rate: None,
         history: Some(HistoryBounds { events: 100, age_s: None }),
-        members: false,
-        line: 1,
+        ..Rule::open("/**".parse().expect("the pattern is valid"))
     }]
 }
 

@@ -12,7 +12,7 @@ use crate::history::HistoryBounds;
 use crate::identity::Identity;
 use crate::limits::{API_DELIVERIES_PER_TURN_MAX, API_EVENTS_PER_TURN_MAX};
 use crate::metrics::{Counter, Gauge, RuleGauge};
-use crate::rules::{Access, Rule};
+use crate::rules::Rule;
 use futures_channel::mpsc;
 use std::sync::Arc;
 
@@ -137,14 +137,8 @@ fn a_batch_of_numbered_events_waits_for_other_shards() {
 /// Settings with a rule that keeps the events of `/relay/*`.
 fn keeping() -> Config {
     let rule = Rule {
-        pattern: "/relay/*".parse().unwrap(),
-        on: Access::Anyone,
-        send: Access::Anyone,
-        rate: None,
-        address_rate: None,
         history: Some(HistoryBounds { events: 1000, age_s: None }),
-        members: false,
-        line: 1,
+        ..Rule::open("/relay/*".parse().unwrap())
     };
     Config { rules: vec![rule], ..Config::default() }
 }

@@ -283,16 +283,7 @@ fn subscribe(of: &mut AuthWorld, peer: Peer, path: &str) {
 #[test]
 fn subscriptions_that_a_later_token_does_not_grant_end() {
     let mut of = AuthWorld::with_shards(AuthMode::Optional, 1);
-    let rule = |pattern: &str, on| Rule {
-        pattern: pattern.parse().unwrap(),
-        on,
-        send: Access::Anyone,
-        rate: None,
-        address_rate: None,
-        history: None,
-        members: false,
-        line: 1,
-    };
+    let rule = |pattern: &str, on| Rule { on, ..Rule::open(pattern.parse().unwrap()) };
     let rules = vec![rule("/team/{user}/x", Access::Owner), rule("/team/*", Access::Granted)];
     of.world.send_control(0, ControlMessage::Rules(Arc::new(RuleSet::new(rules))));
     let [peer, other] = [of.world.connect_raw(0), of.world.connect_raw(0)];
@@ -323,16 +314,7 @@ fn subscriptions_that_a_later_token_does_not_grant_end() {
 #[test]
 fn many_subscriptions_are_checked_in_several_turns() {
     let mut of = AuthWorld::with_shards(AuthMode::Optional, 1);
-    let rule = Rule {
-        pattern: "/team/*".parse().unwrap(),
-        on: Access::Granted,
-        send: Access::Anyone,
-        rate: None,
-        address_rate: None,
-        history: None,
-        members: false,
-        line: 1,
-    };
+    let rule = Rule { on: Access::Granted, ..Rule::open("/team/*".parse().unwrap()) };
     of.world.send_control(0, ControlMessage::Rules(Arc::new(RuleSet::new(vec![rule]))));
     let (all, none) = (granting(&of, r#"["/team/*"]"#), of.token("7", 3600));
     let peers: Vec<Peer> = (0..4).map(|_| of.world.connect_raw(0)).collect();

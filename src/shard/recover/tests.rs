@@ -11,16 +11,7 @@ use std::sync::Arc;
 const PATH: &str = "/relay/room";
 
 fn rule(events: u32) -> Rule {
-    Rule {
-        pattern: "/relay/**".parse().unwrap(),
-        on: Access::Anyone,
-        send: Access::Anyone,
-        rate: None,
-        address_rate: None,
-        history: Some(HistoryBounds { events, age_s: None }),
-        members: false,
-        line: 1,
-    }
+    Rule { history: Some(HistoryBounds { events, age_s: None }), ..Rule::open("/relay/**".parse().unwrap()) }
 }
 
 /// Two shards whose paths keep so many events. Senders and readers are on different ones, and one of them numbers the path.

@@ -59,16 +59,7 @@ fn app(asked: &Arc<Asked>) -> Vec<Arc<dyn Application>> {
 }
 
 fn rule(pattern: &str, on: Access, send: Access) -> Rule {
-    Rule {
-        pattern: pattern.parse().unwrap(),
-        on,
-        send,
-        rate: None,
-        address_rate: None,
-        history: None,
-        members: false,
-        line: 1,
-    }
+    Rule { on, send, ..Rule::open(pattern.parse().unwrap()) }
 }
 
 fn world(shards: usize, rules: Vec<Rule>) -> (World, Arc<Asked>) {

@@ -13,7 +13,7 @@ use crate::event::path::Path;
 use crate::history::{HistoryBounds, Position, ReplayFrom};
 use crate::metrics::{Counter, RuleCounter};
 use crate::protocol::testing::{Random, fuzz};
-use crate::rules::{Access, Rule};
+use crate::rules::Rule;
 use crate::shard::testing::World;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -93,16 +93,7 @@ struct Model {
 }
 
 fn config(random: &mut Random) -> Config {
-    let rule = |path: &str, history| Rule {
-        pattern: path.parse().unwrap(),
-        on: Access::Anyone,
-        send: Access::Anyone,
-        rate: None,
-        address_rate: None,
-        history,
-        members: false,
-        line: 1,
-    };
+    let rule = |path: &str, history| Rule { history, ..Rule::open(path.parse().unwrap()) };
     let events = 1 + random.below(30) as u32;
     let age_s = random.once_in(3).then_some(60);
     Config {

@@ -15,7 +15,7 @@ use crate::identity::testing::TestSigner;
 use crate::identity::{Algorithm, KeySet, TokenPolicy};
 use crate::metrics::{Counter, Gauge};
 use crate::protocol::testing::{Random, fuzz};
-use crate::rules::{Access, Rule, RuleSet};
+use crate::rules::{Rule, RuleSet};
 use crate::shard::auth::{AuthParts, VerifyJob, VerifyTokens};
 use crate::shard::messages::ControlMessage;
 use crate::shard::testing::World;
@@ -109,16 +109,8 @@ impl VerifyTokens for NoJobs {
 }
 
 fn rules(has_members: bool) -> Vec<Rule> {
-    let rule = |path: &str, history| Rule {
-        pattern: path.parse().unwrap(),
-        on: Access::Anyone,
-        send: Access::Anyone,
-        rate: None,
-        address_rate: None,
-        history,
-        members: has_members,
-        line: 1,
-    };
+    let rule =
+        |path: &str, history| Rule { history, members: has_members, ..Rule::open(path.parse().unwrap()) };
     let kept = Some(HistoryBounds { events: 5, age_s: None });
     vec![rule("/now/m/*", None), rule("/now/mh/*", kept), rule("/later/*", None)]
 }
